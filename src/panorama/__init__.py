@@ -1,0 +1,1 @@
+"""Helpers of Deep Learning Panorama."""
