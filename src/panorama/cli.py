@@ -1,4 +1,4 @@
-"""The command `panorama`: run, record, check and pair chapters, show their state, manage data sets."""
+"""The command `panorama`: run, record, check and pair chapters, show their state; data sets."""
 
 import ast
 import importlib.util

@@ -143,7 +143,7 @@ def cores() -> int:
 
 def environment(options: Options) -> dict[str, str]:
     """The kernels' environment: threads for `jobs` side by side, a fixed hash seed, inline figures,
-    no bytecode switched off, and the GPU hidden unless it was asked for."""
+    and the GPU hidden unless it was asked for."""
     threads = str(1 if options.jobs > 1 else cores())
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
              "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")  # fmt: skip
@@ -214,6 +214,8 @@ class _Runner:
         timeout = options.timeout or TIMEOUT_FACTOR * seconds
         keep = Path(options.keep or folder) / f"{chapter.name}.ipynb"
         keep.parent.mkdir(parents=True, exist_ok=True)
+        scratch = folder / "work"
+        scratch.mkdir()
         job = {
             "root": str(chapter.root),
             "chapter": chapter.name,
@@ -225,6 +227,7 @@ class _Runner:
             "timeout": timeout,
             "memory_mb": options.memory_mb or MEMORY_MB[options.profile],
             "executed": str(keep),
+            "folder": str(scratch),  # a chapter depends on no file of the checkout, as in Colab
             "result": str(folder / "result.json"),
         }
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")

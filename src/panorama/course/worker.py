@@ -5,7 +5,6 @@ files that the job names. When standard input ends (the runner is gone) this pro
 end too.
 """
 
-import ast
 import ctypes
 import json
 import logging
@@ -127,7 +126,7 @@ def run_chapter(job: dict) -> dict:
             engine_name="panorama",
             kernel_name="python3",
             progress_bar=False,
-            cwd=str(chapter.source.parent),
+            cwd=job["folder"],
             leave_out=job["leave_out"],
             memory_mb=job["memory_mb"],
             execution_timeout=job["timeout"],
@@ -183,30 +182,13 @@ def _cell_that_failed(nb, error):
     return nb.cells[min(error.cell_index, len(nb.cells) - 1)]
 
 
-def imported(source: str) -> list[str]:
-    """The top-level modules that a cell's code imports, in order. IPython's own lines are
-    ignored."""
-    plain = "\n".join(
-        "pass" if l.lstrip().startswith(("%", "!")) else l for l in source.split("\n")
-    )
-    try:
-        tree = ast.parse(plain)
-    except SyntaxError:
-        return []
-    names = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [(node.lineno, alias.name.partition(".")[0]) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.append((node.lineno, node.module.partition(".")[0]))
-    return [name for _, name in sorted(names, key=lambda pair: pair[0])]
-
-
 def versions(cells) -> dict[str, str]:
     """Distribution versions of the packages that the cells import, without the standard library."""
     from importlib import metadata
 
-    names = {name for cell in cells for name in imported(cell.source)}
+    from panorama.course.sources import imports
+
+    names = {name for cell in cells for name, _ in imports(cell.source)}
     distributions = metadata.packages_distributions()
     found = {}
     for name in sorted(names - set(sys.stdlib_module_names) - {"panorama"}):
