@@ -46,8 +46,8 @@ def line(kind, label, children):
     return nodes.paragraph("", "", nodes.strong("", f"{label} "), *children, classes=[kind])
 
 
-def chapter_link(env, target):
-    """A link with the chapter's title, or its name as plain text if the book does not have it."""
+def chapter_link(env, target, note=""):
+    """A link with the chapter's title; its name and the note if the book does not have it yet."""
     if target in env.found_docs:
         text = nodes.inline("", target, classes=["doc"])
         return addnodes.pending_xref(
@@ -55,7 +55,7 @@ def chapter_link(env, target):
             refexplicit=False, refwarn=True, refdoc=env.docname,
         )  # fmt: skip
     name = target.rsplit("/", 1)[-1].replace("-", " ")
-    return nodes.inline("", f"{name} (planned)", classes=["planned-chapter"])
+    return nodes.inline("", name + note, classes=["planned-chapter"])
 
 
 def buttons(app, docname):
@@ -89,7 +89,7 @@ def header(app, docname, course):
     if course.get("prerequisites"):
         parts = []
         for target in course["prerequisites"]:
-            parts += [chapter_link(app.env, target), nodes.Text(", ")]
+            parts += [chapter_link(app.env, target, " (planned)"), nodes.Text(", ")]
         result += line("chapter-prerequisites", "Builds on", parts[:-1])
     for note in course.get("licences", []):
         result += line("chapter-licence", "Licence", inline(note))
@@ -102,7 +102,7 @@ def run_in_words(run):
     device = run["device"]
     place = device.get("gpu") or f"{device['cores']} cores of {device['cpu']}"
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-    memory = f"{run['peak_memory_mb'] / 1024:.1f} GB"
+    memory = f"{run['peak_memory_mb'] / 1000:.1f} GB"
     return (
         f"on {when.day} {when:%B %Y}, on {place}, with Python {run['python']}, {versions}: "
         f"{run['seconds']:.0f} seconds, {memory} of memory at most, {run['checks']} checks passed."

@@ -52,7 +52,7 @@ def status_cells(env, row):
         recorded,
         row["device"],
         f"{row['seconds']:.0f} s",
-        f"{row['peak_memory_mb'] / 1024:.1f} GB",
+        f"{row['peak_memory_mb'] / 1000:.1f} GB",
         row["checks"],
         f"{day(row['gpu_recorded'])}, {row['gpu']}" if row["gpu_recorded"] else "not yet",
     ]
@@ -96,10 +96,9 @@ class LearningPaths(SphinxDirective):
                 [n for n in sorted(minutes) if fnmatch(n, wanted)] if "*" in wanted else [wanted]
             )
         there = [name for name in names if name in minutes]
-        planned = len(names) - len(there)
         hours = f"{sum(minutes[name] for name in there) / 60:.1f} hours"
-        if planned:
-            hours += f" in the {len(there)} chapters of {len(names)} that the book has so far"
+        if len(there) < len(names):
+            hours += f" so far, with {len(there)} of {len(names)} chapters written"
         head = nodes.paragraph("", "", nodes.strong("", title), nodes.Text(f" · {hours}"))
         route = nodes.paragraph(classes=["learning-route"])
         for name in names:
