@@ -1,7 +1,9 @@
 """Switches that have to be set before other libraries are imported, and a guard on import order."""
 
+import contextlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import os
 import sys
 
@@ -17,8 +19,13 @@ SWITCHES = {
 }
 
 TORCH_TOO_LATE = (
-    "import torch before tensorflow: the other order crashes the Python interpreter. "
-    "Restart the kernel and let `import torch` stand above `import tensorflow`."
+    "import torch before tensorflow, or import panorama before both: TensorFlow loaded first "
+    "crashes the Python interpreter. Restart the kernel and reorder the imports."
+)
+IMPORT_PANORAMA_FIRST = (
+    "import panorama before tensorflow: with torch and TensorFlow loaded as they are, the first "
+    "optimizer step would crash the Python interpreter. Restart the kernel and let "
+    "`import panorama` stand first."
 )
 
 
@@ -30,14 +37,22 @@ class _RefuseToLoad(importlib.abc.Loader):
         raise ImportError(TORCH_TOO_LATE, name="torch")
 
 
-class TorchFirst(importlib.abc.MetaPathFinder):
-    """Refuses to load torch once TensorFlow is there.
+class TritonFirst(importlib.abc.MetaPathFinder):
+    """Loads triton ahead of TensorFlow, and refuses to load torch where it is too late for that.
+
+    Both triton (the compiler that torch brings on Linux) and TensorFlow carry an LLVM. Loaded
+    after TensorFlow's, triton's ends the process: a segmentation fault, or "inconsistency in
+    registered CommandLine options", as late as the first optimizer step. Loaded before, it does
+    no harm (tried with torch 2.15, triton 3.9 and TensorFlow 2.21, in every order of imports).
 
     `importlib.util.find_spec("torch")` still tells whether torch is installed: libraries ask.
     """
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname != "torch" or "tensorflow" not in sys.modules:
+        if fullname == "tensorflow":
+            with contextlib.suppress(ImportError):  # not installed: nothing to order
+                importlib.import_module("triton")
+        if fullname != "torch" or not _triton_is_too_late():
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None:
@@ -45,9 +60,21 @@ class TorchFirst(importlib.abc.MetaPathFinder):
         return spec
 
 
+def _triton_is_too_late() -> bool:
+    loaded = sys.modules
+    if "tensorflow" not in loaded or "triton" in loaded:
+        return False
+    return importlib.util.find_spec("triton") is not None
+
+
 def prepare():
-    """Set the switches and install the guard. Calling it twice changes nothing."""
+    """Set the switches and install the guard. Calling it twice changes nothing.
+
+    Raises ImportError when torch and TensorFlow are both loaded already, but triton is not.
+    """
+    if "torch" in sys.modules and _triton_is_too_late():
+        raise ImportError(IMPORT_PANORAMA_FIRST)
     for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)
-    if not any(isinstance(finder, TorchFirst) for finder in sys.meta_path):
-        sys.meta_path.insert(0, TorchFirst())
+    if not any(isinstance(finder, TritonFirst) for finder in sys.meta_path):
+        sys.meta_path.insert(0, TritonFirst())
