@@ -22,15 +22,20 @@ def read_timeline():
 class TimelineTable(SphinxDirective):
     def run(self):
         self.env.note_dependency(str(TIMELINE))
-        lines = [":::{list-table}", ":header-rows: 1", ":widths: auto", ":class: timeline-table", ""]
-        rows = [("Year", "Work", "Source", "Chapter")]
+        lines = [
+            ":::{list-table}",
+            ":header-rows: 1",
+            ":widths: auto",
+            ":class: timeline-table",
+            "",
+        ]
+        rows = [("Year", "Work", "Chapter")]
         for work in read_timeline():
             title = work["chapter"].split("/")[-1].replace("-", " ").capitalize()
             rows.append(
                 (
                     work["year"],
-                    f"**{work['name']}**: {work['idea']}",
-                    f"{{cite:t}}`{work['source']}`",
+                    f"**{work['name']}**: {work['idea']} {{cite}}`{work['source']}`",
                     f"{{chapter}}`{title} <{work['chapter']}>`",
                 )
             )
