@@ -12,11 +12,11 @@ import json
 import re
 from datetime import datetime
 
+from chapter_links import chapter_link
 from docutils import nodes
 from framework_tabs import FRAMEWORKS
 from launch_links import links
 from recorded_outputs import is_current, record_of
-from sphinx import addnodes
 
 BUTTONS = {
     "colab": "Open in Colab",
@@ -46,18 +46,6 @@ def line(kind, label, children):
     return nodes.paragraph("", "", nodes.strong("", f"{label} "), *children, classes=[kind])
 
 
-def chapter_link(env, target, note=""):
-    """A link with the chapter's title; its name and the note if the book does not have it yet."""
-    if target in env.found_docs:
-        text = nodes.inline("", target, classes=["doc"])
-        return addnodes.pending_xref(
-            "", text, refdomain="std", reftype="doc", reftarget=f"/{target}",
-            refexplicit=False, refwarn=True, refdoc=env.docname,
-        )  # fmt: skip
-    name = target.rsplit("/", 1)[-1].replace("-", " ")
-    return nodes.inline("", name + note, classes=["planned-chapter"])
-
-
 def buttons(app, docname):
     """Links that open or download the page's notebook, relative to the page where local."""
     up = "../" * docname.count("/")
@@ -73,7 +61,8 @@ def header(app, docname, course):
     """The container that stands under the title."""
     facts = []
     if course.get("minutes"):
-        facts.append(f"{course['minutes']} minutes, exercises included")
+        extent = "" if course.get("part") == "front" else ", exercises included"
+        facts.append(f"{course['minutes']} minutes{extent}")
     if names := [FRAMEWORKS[name] for name in course.get("frameworks", []) if name in FRAMEWORKS]:
         facts.append(" and ".join(names))
     result = box("chapter-header")
@@ -84,7 +73,7 @@ def header(app, docname, course):
         items = [
             nodes.list_item("", nodes.paragraph("", "", *inline(o))) for o in course["outcomes"]
         ]
-        title = nodes.paragraph("", "After this chapter you can", classes=["chapter-label"])
+        title = nodes.paragraph("", "After this page you can", classes=["chapter-label"])
         result += box("chapter-outcomes", title, nodes.bullet_list("", *items))
     if course.get("prerequisites"):
         parts = []
@@ -143,7 +132,7 @@ def add_header_and_footer(app, doctree):
 
 
 def setup(app):
-    for extension in ("recorded_outputs", "framework_tabs", "launch_links"):
+    for extension in ("recorded_outputs", "framework_tabs", "launch_links", "chapter_links"):
         app.setup_extension(extension)
     app.connect("doctree-read", add_header_and_footer)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import yaml
-from chapter_header import chapter_link
+from chapter_links import chapter_link
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
@@ -110,7 +110,7 @@ class LearningPaths(SphinxDirective):
 
 
 def setup(app):
-    app.setup_extension("chapter_header")
+    app.setup_extension("chapter_links")
     app.add_directive("chapter-status", ChapterStatus)
     app.add_directive("learning-paths", LearningPaths)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
