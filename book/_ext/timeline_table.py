@@ -31,12 +31,11 @@ class TimelineTable(SphinxDirective):
         ]
         rows = [("Year", "Work", "Chapter")]
         for work in read_timeline():
-            title = work["chapter"].split("/")[-1].replace("-", " ").capitalize()
             rows.append(
                 (
                     work["year"],
                     f"**{work['name']}**: {work['idea']} {{cite}}`{work['source']}`",
-                    f"{{chapter}}`{title} <{work['chapter']}>`",
+                    f"{{chapter}}`{work['chapter']}`",
                 )
             )
         for row in rows:
