@@ -50,6 +50,7 @@ def run(
     offline: Annotated[
         bool, typer.Option("--offline", help="No network for the chapters.")
     ] = False,
+    prove: Annotated[bool, typer.Option("--prove", help="Each exercise's stub must fail.")] = False,
     timeout: Timeout = None,
     slack: Slack = 1.0,
     report: Report = None,
@@ -58,7 +59,8 @@ def run(
     from panorama.course import runner
 
     wanted = runner.shard(_select(chapters), shard)
-    options = _options(profile, framework, gpu, jobs, timeout, slack, offline=offline)
+    options = _options(profile, framework, gpu, jobs, timeout, slack)
+    options.offline, options.prove = offline, prove
     options.set = _assignments(set_ or [])
     runner.check_set(wanted, options.set)
     if gpu:
@@ -134,7 +136,7 @@ def _select(names):
     return select(_root(), list(names or []))
 
 
-def _options(profile, framework, gpu, jobs, timeout, slack, offline=False):
+def _options(profile, framework, gpu, jobs, timeout, slack):
     from panorama.course.runner import Options
 
     if profile not in PROFILES:
@@ -143,9 +145,7 @@ def _options(profile, framework, gpu, jobs, timeout, slack, offline=False):
         if name not in FRAMEWORKS:
             raise CourseError(f"unknown framework {name}; valid are: {', '.join(FRAMEWORKS)}")
     frameworks = tuple(name for name in FRAMEWORKS if name in (framework or FRAMEWORKS))
-    return Options(
-        profile, frameworks, gpu, jobs=jobs, timeout=timeout, slack=slack, offline=offline
-    )
+    return Options(profile, frameworks, gpu, jobs, timeout=timeout, slack=slack)
 
 
 def _assignments(items: list[str]) -> dict:
@@ -165,8 +165,12 @@ def _execute(action, chapters, options, report):
     from panorama.course.display import Display
     from panorama.course.runner import write_report
 
-    with Display(chapters, options) as display:
-        results = action(chapters, options, display.listen)
+    try:
+        with Display(chapters, options) as display:
+            results = action(chapters, options, display.listen)
+    except KeyboardInterrupt:
+        typer.echo("panorama: interrupted; every chapter was stopped", err=True)
+        raise typer.Exit(130) from None
     if report:
         write_report(report, results, options)
     display.summary(results)
@@ -175,15 +179,12 @@ def _execute(action, chapters, options, report):
 
 
 def app() -> None:
-    """The entry point: one-line errors with exit status 2, and 130 after Ctrl-C."""
+    """The entry point: what the user can mend is a one-line error with exit status 2."""
     try:
         commands()
     except CourseError as error:
         typer.echo(f"panorama: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("panorama: interrupted; every chapter was stopped", err=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

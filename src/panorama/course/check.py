@@ -40,8 +40,7 @@ def findings(chapters: list[Chapter], whole_book: bool = False) -> list[str]:
     found = []
     for chapter in chapters:
         try:
-            chapter.course, chapter.parameters  # noqa: B018  both are read here, and may raise
-            for line, message in sorted(_chapter(chapter)):
+            for line, message in sorted(set(_chapter(chapter))):
                 found.append(f"{chapter.where}:{line}: {message}")
         except CourseError as error:
             found.append(_with_line(str(error)))
@@ -101,7 +100,7 @@ def _front_matter(chapter: Chapter, code) -> Iterator[Finding]:
                 course.values(profile), chapter.parameters, f"course.parameters.{profile}"
             )
         except CourseError as error:
-            yield 1, str(error)
+            yield 1, str(error).removeprefix(f"{chapter.where}: ")
     folder = chapter.name.rpartition("/")[0]
     if folder and course.part != folder.partition("/")[0]:
         yield 1, f"course.part is {course.part}, but the page stands in book/{folder}/"
@@ -153,6 +152,8 @@ def _cell(line: int, cell) -> Iterator[Finding]:
         yield line, f"{len(cell.source.splitlines())} lines in one cell; at most {MAX_LINES}"
     for message, at in sources.unsafe_loads(cell.source):
         yield line + at - 1, f"{message}; use safetensors, or weights_only=True"
+    for key in sorted(set(cell.metadata) - {"tags", "mystnb", "deterministic"}):
+        yield line, f"unknown cell metadata {key}; valid are: deterministic, mystnb, tags"
     mystnb = cell.metadata.get("mystnb", {})
     caption = mystnb.get("figure", {}).get("caption")
     if bool(caption) != bool(mystnb.get("image", {}).get("alt")):

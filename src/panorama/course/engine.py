@@ -39,12 +39,15 @@ class ThisInterpreter(KernelSpecManager):
 class Client(PapermillNotebookClient):
     """nbclient with a deadline for the whole notebook and a set of tags to leave out."""
 
-    def __init__(self, nb_man, leave_out, deadline, on_event, **options):
+    def __init__(self, nb_man, leave_out, on_event, **options):
         self.leave_out, self.on_event = set(leave_out), on_event
         self.current = None
         super().__init__(nb_man, skip_cells_with_tag="", **options)
-        if deadline is not None:
-            self.timeout_func = lambda cell: max(0.01, deadline - time.monotonic())
+
+    def start_clock(self, seconds: float):
+        """From now on the cells share `seconds`."""
+        end = time.monotonic() + seconds
+        self.timeout_func = lambda cell: max(0.01, end - time.monotonic())
 
     def leaves_out(self, cell) -> bool:
         return bool(self.leave_out & tags(cell))
@@ -62,7 +65,7 @@ class PanoramaEngine(Engine):
 
     leave_out: tags; a cell that has any of them is left out. `gpu` and `skip-execution` by default.
     memory_mb: the budget of the kernel and its children; beyond it they are killed.
-    execution_timeout: seconds for the whole notebook, after which the kernel is killed.
+    execution_timeout: seconds for all cells together, after which the kernel is killed.
     on_event: called as on_event("notebook", nb=…), on_event("kernel", pid=…), on_event("cell",
         index=…) and at the end on_event("usage", peak_memory_mb=…, cpu_seconds=…).
 
@@ -85,12 +88,10 @@ class PanoramaEngine(Engine):
     ):
         on_event("notebook", nb=nb_man.nb)
         cls.check_parameters(nb_man.nb)
-        deadline = None if not execution_timeout else time.monotonic() + execution_timeout
         manager = AsyncKernelManager(kernel_spec_manager=ThisInterpreter())
         client = Client(
             nb_man,
             leave_out,
-            deadline,
             on_event,
             km=manager,
             startup_timeout=start_timeout,
@@ -106,6 +107,8 @@ class PanoramaEngine(Engine):
             nonlocal monitor
             monitor = Monitor(manager.provisioner.pid, memory_mb)
             monitor.start()
+            if execution_timeout:
+                client.start_clock(execution_timeout)
             on_event("kernel", pid=manager.provisioner.pid)
 
         client.on_notebook_start = watch

@@ -84,6 +84,7 @@ def run_chapter(job: dict) -> dict:
 
     from panorama.course.chapters import Chapter, code_cells, tags
     from panorama.course.engine import RunError
+    from panorama.course.exercises import with_proofs
     from panorama.course.schema import CourseError, refuse_unknown
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
@@ -102,6 +103,8 @@ def run_chapter(job: dict) -> dict:
         cell.metadata["course_cell"] = number  # survives papermill's own additions
     run = [c for c in code_cells(nb) if not tags(c) & set(job["leave_out"])]
     result.update(cells=len(run), cells_left_out=len(code_cells(nb)) - len(run))
+    if job["prove"]:
+        with_proofs(nb, job["leave_out"])
     executed, done = None, 0
 
     def on_event(name, **details):
@@ -113,7 +116,7 @@ def run_chapter(job: dict) -> dict:
         elif name == "cell":
             cell = nb.cells[details["index"]]
             number = cell.metadata.get("course_cell")
-            done += number is not None
+            done += number is not None and "proof" not in cell.metadata
             send("cell", done=done, total=len(run), **describe(chapter, number, cell.source))
         else:
             send(name, **details)
@@ -145,12 +148,12 @@ def run_chapter(job: dict) -> dict:
         if error.cell is not None:
             number = error.cell.metadata.get("course_cell")
             result["error"].update(describe(chapter, number, error.cell.source))
-    except (CourseError, DeadKernelError, RuntimeError) as error:
+    except (CourseError, DeadKernelError, RuntimeError, ValueError) as error:
         result["error"] = {"kind": "start", "message": f"{type(error).__name__}: {error}"}
     seconds = time.monotonic() - started
     result.update(seconds=round(seconds, 2), **usage)
     ran = [c for c in code_cells(nb) if c.execution_count is not None]
-    ran = [c for c in ran if "course_cell" in c.metadata]
+    ran = [c for c in ran if "course_cell" in c.metadata and "proof" not in c.metadata]
     result.update(cells_run=len(ran), checks=sum("check" in tags(c) for c in ran))
     # A busy machine stretches the wall time but not the CPU time, so both must be over the budget.
     used = min(seconds, usage["cpu_seconds"])
