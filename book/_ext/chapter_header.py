@@ -78,7 +78,7 @@ def header(app, docname, course):
     if course.get("prerequisites"):
         parts = []
         for target in course["prerequisites"]:
-            parts += [chapter_link(app.env, target, " (planned)"), nodes.Text(", ")]
+            parts += [chapter_link(app.env, target, note=" (planned)"), nodes.Text(", ")]
         result += line("chapter-prerequisites", "Builds on", parts[:-1])
     for note in course.get("licences", []):
         result += line("chapter-licence", "Licence", inline(note))
