@@ -13,9 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from panorama.course import runner, worker
+from panorama.course import CourseError, runner, worker
 from panorama.course.runner import Options
-from panorama.course.schema import CourseError
 
 MEMORY_MB = 400
 EAT = """import time

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from panorama.course.schema import FRAMEWORKS, PROFILES, CourseError
+from panorama.course import FRAMEWORKS, PROFILES, CourseError
 
 commands = typer.Typer(
     help="Tools of Deep Learning Panorama. A chapter's name is its path in book/ without .md.",

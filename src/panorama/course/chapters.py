@@ -16,7 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from panorama.course.schema import Course, CourseError, literal_parameters, read_course
+from panorama.course import CourseError
+from panorama.course.schema import Course, literal_parameters, read_course
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from panorama.course import sources
+from panorama.course import FRAMEWORKS, CourseError, sources
 from panorama.course.chapters import (
     Chapter,
     all_chapters,
@@ -18,7 +18,7 @@ from panorama.course.chapters import (
     tags,
 )
 from panorama.course.exercises import BEGIN, END, has_markers
-from panorama.course.schema import FRAMEWORKS, TAGS, CourseError, refuse_unknown
+from panorama.course.schema import TAGS, refuse_unknown
 
 # The budgets of STYLE for chapters; pages of `part: front` are exempt.
 WORDS = (2000, 4500)

@@ -6,7 +6,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from panorama.course import runner
+from panorama.course import CourseError, runner
 from panorama.course.chapters import (
     Chapter,
     code_cells,
@@ -17,7 +17,6 @@ from panorama.course.chapters import (
     to_text,
     write_atomically,
 )
-from panorama.course.schema import CourseError
 
 MAX_BYTES = 1_000_000
 _ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")

@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from panorama.course import FRAMEWORKS, CourseError
 from panorama.course.chapters import Chapter
-from panorama.course.schema import FRAMEWORKS, CourseError, refuse_unknown
+from panorama.course.schema import refuse_unknown
 
 # Seconds and megabytes on two CPU cores, one chapter at a time.
 SECONDS = {"tiny": 30, "default": 180, "full": 1800}

@@ -5,17 +5,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-FRAMEWORKS = ("pytorch", "tensorflow")
-PROFILES = ("tiny", "default", "full")
+from panorama.course import FRAMEWORKS, CourseError
+
 COURSE_TAGS = {"parameters", *FRAMEWORKS, "gpu", "check", "solution", "skip-execution"}
 JUPYTER_BOOK_TAGS = {
     "hide-input", "hide-output", "hide-cell", "remove-input", "remove-output", "remove-cell",
 }  # fmt: skip
 TAGS = COURSE_TAGS | JUPYTER_BOOK_TAGS
-
-
-class CourseError(Exception):
-    """Something the author or the reader can mend. The message is one line that says what."""
 
 
 class _Strict(BaseModel):

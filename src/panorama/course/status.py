@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from panorama.course import CourseError
 from panorama.course.chapters import Chapter, all_chapters, code_hash
-from panorama.course.schema import CourseError
 
 
 def status_rows(root: Path) -> list[dict]:

@@ -82,10 +82,11 @@ def run_chapter(job: dict) -> dict:
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
+    from panorama.course import CourseError
     from panorama.course.chapters import Chapter, code_cells, tags
     from panorama.course.engine import RunError
     from panorama.course.exercises import with_proofs
-    from panorama.course.schema import CourseError, refuse_unknown
+    from panorama.course.schema import refuse_unknown
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     logging.getLogger("traitlets").setLevel(logging.CRITICAL)
