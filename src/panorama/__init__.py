@@ -1,7 +1,8 @@
 """Helpers of Deep Learning Panorama.
 
-Importing this package needs numpy and matplotlib only. Import it before tensorflow, transformers
-and ultralytics: it sets the switches that keep them quiet and off the network.
+Importing this package needs numpy and matplotlib only. Import it before the other libraries: it
+sets the switches that keep them quiet and off the network, and lets PyTorch and TensorFlow live in
+one interpreter.
 """
 
 from panorama import _environment

@@ -8,13 +8,14 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import offset_copy
 
 from panorama._arrays import to_numpy
 
 # After Okabe and Ito's palette, which people with any colour vision can tell apart
 # (https://jfly.uni-koeln.de/color/). Its yellow is left out and its orange and sky blue are
-# darkened, so that thin lines and small labels can be read on a light ground.
-COLORS = ("#0072B2", "#D55E00", "#008060", "#B4578F", "#A87000", "#3D87B8", "#4D4D4D")
+# darkened, so that thin lines can be seen on a light ground.
+COLORS = ("#0072B2", "#D55E00", "#008060", "#B4578F", "#A87000", "#4D4D4D", "#3FA0D8")
 INK = "#222222"
 PAPER = "#FCFCFC"
 
@@ -95,22 +96,26 @@ def image_grid(
 
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    cell = width / columns
     lines = max(title.count("\n") + 1 for title in titles) if titles is not None else 0
-    height = rows * (cell * images.shape[1] / images.shape[2] + 0.04 + 0.18 * lines)
-    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
-    figure.get_layout_engine() and figure.get_layout_engine().set(
-        w_pad=0.02, h_pad=0.02, wspace=0, hspace=0
-    )
-    for ax in axes.flat:
-        ax.set_axis_off()
+    # All in inches: an exact layout, where an automatic one would leave the images unequal.
+    gap, head = 0.04, 0.17 * lines
+    cell_width = (width - (columns + 1) * gap) / columns
+    cell_height = cell_width * images.shape[1] / images.shape[2]
+    step = cell_height + head + gap
+    height = rows * step + gap
+    figure = plt.figure(figsize=(width, height), layout="none")
     for i, image in enumerate(images):
-        ax = axes.flat[i]
+        left = gap + (i % columns) * (cell_width + gap)
+        bottom = height - (i // columns + 1) * step
+        ax = figure.add_axes(
+            (left / width, bottom / height, cell_width / width, cell_height / height)
+        )
+        ax.set_axis_off()
         ax.imshow(image, cmap=cmap, vmin=vmin, vmax=vmax)
         if titles is not None:
             color = title_colors[i] if title_colors is not None else INK
             ax.set_title(
-                titles[i], fontsize=10, fontweight="normal", loc="center", color=color, pad=3
+                titles[i], fontsize=10, fontweight="normal", loc="center", color=color, pad=2
             )
     return figure
 
@@ -157,35 +162,46 @@ def label_lines(ax: Axes) -> None:
     points = 72 / ax.figure.dpi
     at = ax.transData.transform([end for _, end in ends]) * points
     size = mpl.rcParams["font.size"]
-    heights = _spread(at[:, 1], gap=1.3 * size)
-    column = at[:, 0].max()
-    for (line, end), (x, y), height in zip(ends, at, heights, strict=True):
-        moved = abs(height - y) > 0.25 * size or column - x > 0.5 * size
+    low, high = ax.bbox.y0 * points, ax.bbox.y1 * points
+    heights = _spread(at[:, 1], 1.3 * size, low, high)
+    column = max(x for _, (x, _) in ends)
+    early = at[:, 0].max() - at[:, 0] > size
+    moved = early | (np.abs(heights - at[:, 1]) > 0.25 * size)
+    for i, (line, (x, y)) in enumerate(ends):
+        beside = offset_copy(
+            ax.transData,
+            ax.figure,
+            x=16 if moved.any() else 6,
+            y=heights[i] - at[i, 1],
+            units="points",
+        )
+        leader = {
+            "arrowstyle": "-",
+            "color": line.get_color(),
+            "linewidth": 0.8,
+            "linestyle": ":" if early[i] else "-",
+            "relpos": (0, 0.5),
+            "shrinkA": 1,
+            "shrinkB": 3,
+        }
         ax.annotate(
             line.get_label(),
-            xy=end,
-            xytext=(column - x + (16 if moved else 6), height - y),
-            textcoords="offset points",
-            color=line.get_color(),
+            xy=(x, y),
+            xytext=(column, y),
+            textcoords=beside,
+            color=0.75 * np.array(mpl.colors.to_rgb(line.get_color())),  # small text: darker
             fontsize=size,
             va="center",
             annotation_clip=False,
-            arrowprops=(
-                {
-                    "arrowstyle": "-",
-                    "color": line.get_color(),
-                    "lw": 0.8,
-                    "shrinkA": 1,
-                    "shrinkB": 2,
-                }
-                if moved
-                else None
-            ),
+            arrowprops=leader if moved.any() else None,
         )
 
 
-def _spread(wanted: np.ndarray, gap: float) -> np.ndarray:
-    """The positions nearest to `wanted`, in its order, that are at least `gap` apart."""
+def _spread(wanted: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
+    """The positions from `low` to `high` nearest to `wanted`, in its order and `gap` apart.
+
+    Where they do not all fit, they stand out below `low`.
+    """
     order = np.argsort(wanted, kind="stable")
     # With i * gap taken off, "at least gap apart" becomes "does not fall": merge what falls.
     blocks: list[list[float]] = []
@@ -194,6 +210,7 @@ def _spread(wanted: np.ndarray, gap: float) -> np.ndarray:
         while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
             blocks[-2:] = [blocks[-2] + blocks[-1]]
     level = np.concatenate([np.full(len(block), np.mean(block)) for block in blocks])
+    level = np.clip(level, low, high - (len(wanted) - 1) * gap)
     placed = np.empty(len(wanted))
     placed[order] = level + np.arange(len(wanted)) * gap
     return placed

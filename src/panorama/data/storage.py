@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+import zlib
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -55,17 +55,17 @@ def locate(dataset: DataSet, file: File) -> Path | None:
 def read(path: Path, file: File) -> bytes:
     """The file's bytes, unpacked and checked. Raises DataError, naming the file, if they differ."""
     try:
-        if path.suffix == ".gz":
+        if path.name == f"{file.name}.gz":
             with gzip.open(path) as stream:
                 content = stream.read(file.size + 1)  # no more, whatever the file unpacks to
         else:
             content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} is missing: install dl-panorama again") from None
-    except (EOFError, gzip.BadGzipFile, OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    except Exception as error:  # zlib.error has no public base class but Exception
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     if len(content) != file.size:
         raise DataError(
             f"{path} is damaged: it should have {file.size:,} bytes and has "
@@ -97,8 +97,15 @@ def fetch(dataset: DataSet, file: File) -> Path:
     """Download one file into the cache, unpacked, and return its path.
 
     The file appears under its name only when it is complete and its hash is right; until then a
-    copy that was there stays as it is. Raises DataError with every address and what went wrong.
+    copy that was there stays as it is. Raises DataError with what went wrong at every address.
     """
+    try:
+        import pooch  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"{file.name} has to be downloaded, and that needs pooch: "
+            f"pip install 'dl-panorama[data]'. {_without_download(dataset)}"
+        ) from error
     target = cache_folder() / dataset.name / file.name
     problems = []
     for url in file.urls:
@@ -109,7 +116,7 @@ def fetch(dataset: DataSet, file: File) -> Path:
                     _download(url, Path(part), file, target)
                 return target
             except DataError as error:
-                problems.append(f"{url}: {error}")
+                problems.append(f"{urlsplit(url).netloc}: {error}")
             except OSError as error:  # the network's errors are of this kind, too
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise DataError(
@@ -121,30 +128,36 @@ def fetch(dataset: DataSet, file: File) -> Path:
                         f"{target.parent} cannot be written to: "
                         "set XDG_CACHE_HOME to a folder that can"
                     ) from error
-                problems.append(f"{url}: {type(error).__name__}")
+                problems.append(f"{urlsplit(url).netloc}: {type(error).__name__}")
     raise DataError(
         f"{file.name} could not be downloaded ({'; '.join(dict.fromkeys(problems))}). "
-        f"Offline, load a part that is bundled{_bundled_sizes(dataset)}, or put "
-        f"{', '.join(f.name + '.gz' for f in dataset.full)} into {folders(dataset)[0]} by hand; "
-        f"they are at {dataset.homepage}"
+        + _without_download(dataset)
     )
 
 
-def _bundled_sizes(dataset: DataSet) -> str:
-    return ": train=10_000, test=2_000 or less" if dataset.name == "fashion-mnist" else ""
+def _without_download(dataset: DataSet) -> str:
+    sizes = "train=10_000, test=2_000" if dataset.name == "fashion-mnist" else "the bundled part"
+    folder = folders(dataset)[0]
+    if not os.environ.get("PANORAMA_DATA"):
+        folder = cache_folder() / dataset.name  # the first is the system's
+    return (
+        f"What needs no network: {sizes} or less. Or put {', '.join(f.name for f in dataset.full)} "
+        f"(as they are or .gz, from {dataset.homepage}) into {folder}"
+    )
 
 
 def _download(url: str, part: Path, file: File, target: Path) -> None:
     host = urlsplit(url)
     if host.scheme != "https" and host.hostname not in ("127.0.0.1", "localhost"):
         raise DataError("not an https address")
-    try:
-        import pooch
-    except ModuleNotFoundError as error:
-        raise DataError("downloading needs pooch: pip install 'dl-panorama[data]'") from error
+    import pooch
+
     raw = part / (file.name + (".gz" if host.path.endswith(".gz") else ""))
     pooch.HTTPDownloader(progressbar=_progress_bar(), timeout=30)(url, str(raw), None)
-    content = read(raw, file)
+    try:
+        content = read(raw, file)
+    except DataError:
+        raise DataError("what it sent is not the file") from None
     raw.unlink()
     whole = part / file.name
     with open(whole, "wb") as stream:
@@ -163,9 +176,10 @@ def _progress_bar() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-def files_here(dataset: DataSet) -> Iterator[tuple[File, Path]]:
-    """The data set's files that are on this machine, and their paths."""
-    for file in (dataset.bundled, *dataset.full):
-        path = locate(dataset, file)
-        if path is not None:
-            yield file, path
+def fault(path: Path, file: File) -> str | None:
+    """What is wrong with the file at `path`, or None."""
+    try:
+        read(path, file)
+    except DataError as error:
+        return str(error)
+    return None
