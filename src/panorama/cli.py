@@ -6,7 +6,12 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:
+    raise SystemExit(
+        "The panorama command needs more than the helpers do: pip install 'dl-panorama[tools]'"
+    ) from None
 
 from panorama.course import FRAMEWORKS, PROFILES, CourseError
 
