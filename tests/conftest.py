@@ -1,7 +1,6 @@
 """A small checkout of a book in a temporary folder, for the tests of the course tools."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -61,12 +60,3 @@ def book(tmp_path):
 @pytest.fixture(scope="module")
 def shared_book(tmp_path_factory):
     return Book(tmp_path_factory.mktemp("shared") / "checkout")
-
-
-@pytest.fixture(scope="session")
-def repository():
-    """This repository: its root and the chapters in it."""
-    from panorama.course.chapters import all_chapters
-
-    root = Path(__file__).parents[1]
-    return SimpleNamespace(root=root, chapters=all_chapters(root))

@@ -54,7 +54,7 @@ class Chapter:
 
     @cached_property
     def course(self) -> Course:
-        return read_course(front_matter(self.source).get("course"), self.where)
+        return read_course(front_matter(self.root, self.source).get("course"), self.where)
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
@@ -101,23 +101,19 @@ def find_root(start: Path | None = None) -> Path:
     raise CourseError(f"{start} is not inside a checkout of the book: go there and try again")
 
 
-def front_matter(page: Path) -> dict[str, Any]:
+def front_matter(root: Path, page: Path) -> dict[str, Any]:
     """The YAML block at the head of a page; empty if it has none."""
     import yaml
 
-    with page.open(encoding="utf-8") as stream:
-        if stream.readline().rstrip() != "---":
-            return {}
-        block = []
-        for line in stream:
-            if line.rstrip() == "---":
-                break
-            block.append(line)
+    head, *rest = page.read_text(encoding="utf-8").partition("\n---")
+    if not head.startswith("---\n") or not rest[0]:
+        return {}
     try:
-        return yaml.safe_load("".join(block)) or {}
+        return yaml.safe_load(head) or {}
     except yaml.YAMLError as error:
         message = " ".join(str(error).split())
-        raise CourseError(f"{page}: the front matter is not valid YAML: {message}") from None
+        where = page.relative_to(root)
+        raise CourseError(f"{where}: the front matter is not valid YAML: {message}") from None
 
 
 def all_chapters(root: Path) -> list[Chapter]:
@@ -128,7 +124,7 @@ def all_chapters(root: Path) -> list[Chapter]:
         if any(part.startswith(("_", ".")) for part in path.parts):
             continue
         try:
-            is_chapter = "kernelspec" in front_matter(page)
+            is_chapter = "kernelspec" in front_matter(root, page)
         except CourseError:
             is_chapter = True
         if is_chapter:
