@@ -114,6 +114,17 @@ def test_outputs_not_fit_to_be_kept_are_an_error_that_names_the_cell(book, text,
     assert not chapter.notebook.exists()
 
 
+def test_what_tensorflow_logs_at_import_is_left_out(book):
+    chapter = book.add("demo/one", *CELLS)
+    log = "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
+    log += "I0000 00:00:1795328044.614368   11043 port.cc:153] oneDNN custom operations are on.\n"
+    write_recording(chapter, executed(chapter, {1: log}, "stderr"), facts(chapter))
+    assert "oneDNN" not in chapter.notebook.read_text(encoding="utf-8")
+    worse = executed(chapter, {1: f"{log}E0000 00:00: no memory\n"}, "stderr")
+    with pytest.raises(CourseError, match="writes to stderr: E0000"):
+        write_recording(chapter, worse, facts(chapter))
+
+
 def test_a_page_edited_during_the_run_is_not_recorded(book):
     chapter = book.add("demo/one", *CELLS)
     run = executed(chapter, {1: "old"})

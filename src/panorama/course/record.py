@@ -20,6 +20,11 @@ from panorama.course.chapters import (
 
 MAX_BYTES = 1_000_000
 _ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
+# What TensorFlow logs when it is imported, whatever TF_CPP_MIN_LOG_LEVEL says: absl's notice, and
+# lines of level "information". It differs from machine to machine and says nothing to a reader.
+_LOGGED_AT_IMPORT = re.compile(
+    r"^(WARNING: All log messages before absl::InitializeLog|I\d{4} \d\d:).*\n?", re.MULTILINE
+)
 
 
 def record(chapters: list[Chapter], options: runner.Options, listen=None) -> list[runner.Result]:
@@ -100,7 +105,7 @@ def write_recording(chapter: Chapter, executed, facts: dict) -> None:
         if cell.cell_type != "code" or ("gpu" in tags(cell)) != full:
             continue
         source = ran.get(number)
-        cell.outputs = [] if source is None else source.outputs
+        cell.outputs = [] if source is None else without_log(source.outputs)
         cell.execution_count = None if source is None else source.execution_count
         for problem in unfit(cell.outputs, chapter.root):
             problems.append(f"{chapter.where}:{chapter.lines[number]}: {problem}")
@@ -118,6 +123,18 @@ def write_recording(chapter: Chapter, executed, facts: dict) -> None:
             f"{len(text.encode()) / 1e6:.1f} MB, more than 1; this cell's outputs {size / 1e6:.1f}"
         )
     write_atomically(chapter.notebook, text)
+
+
+def without_log(outputs) -> list:
+    """The outputs without the lines that TensorFlow logs at its import."""
+    kept = []
+    for output in outputs:
+        if output.output_type == "stream" and output.name == "stderr":
+            output.text = _LOGGED_AT_IMPORT.sub("", output.text)
+            if not output.text.strip():
+                continue
+        kept.append(output)
+    return kept
 
 
 def unfit(outputs, root: Path) -> list[str]:
