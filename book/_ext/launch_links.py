@@ -71,8 +71,23 @@ def rewrite_header_buttons(app, pagename, templatename, context, doctree):
         shutil.copyfile(recorded, download)
 
 
+def disconnect_thebe(app, config):
+    """Take Thebe out, which Jupyter Book always loads (event `config-inited`).
+
+    Live code is off in this book. Thebe would add its configuration to every page all the same, in
+    two copies, and the second is an error in the browser's console.
+    """
+    if config.html_theme_options.get("launch_buttons", {}).get("thebe"):
+        return
+    for listeners in app.events.listeners.values():
+        listeners[:] = [each for each in listeners if "thebe" not in each.handler.__module__]
+    styles = app.registry.css_files
+    styles[:] = [style for style in styles if "thebe" not in style[0]]
+
+
 def setup(app):
     app.setup_extension("recorded_outputs")
     app.connect("config-inited", use_this_repository)
+    app.connect("config-inited", disconnect_thebe)
     app.connect("html-page-context", rewrite_header_buttons, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
