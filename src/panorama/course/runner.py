@@ -225,7 +225,6 @@ class _Runner:
             "profile": options.profile,
             "set": options.set,
             "leave_out": options.leave_out,
-            "offline": options.offline,
             "prove": options.prove,
             "seconds": seconds,
             "timeout": timeout,
@@ -236,6 +235,8 @@ class _Runner:
         }
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         command = [sys.executable, "-m", "panorama.course.worker", str(folder / "job.json")]
+        if options.offline:
+            command = [sys.executable, str(Path(__file__).with_name("offline.py")), *command]
         kernel, cell, late = None, {}, threading.Event()
         private = {"IPYTHONDIR": str(folder / "ipython"), "JUPYTER_RUNTIME_DIR": str(folder)}
         with (folder / "stderr").open("w+") as stderr:

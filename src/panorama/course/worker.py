@@ -5,7 +5,7 @@ files that the job names. When standard input ends (the runner is gone) this pro
 end too.
 """
 
-import ctypes
+import copy
 import json
 import logging
 import os
@@ -13,58 +13,35 @@ import platform
 import sys
 import threading
 import time
+from importlib import metadata
 from pathlib import Path
+
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from panorama.course import CourseError
+from panorama.course.chapters import Chapter, code_cells, tags
+from panorama.course.engine import RunError
+from panorama.course.exercises import with_proofs
+from panorama.course.processes import kill_tree
+from panorama.course.schema import refuse_unknown
+from panorama.course.sources import imports
 
 
 def main(job_path: str) -> None:
+    for name in ("papermill", "traitlets"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
-    if job["offline"]:
-        leave_the_network()
     threading.Thread(target=_end_with_the_runner, daemon=True).start()
     result = run_chapter(job)
     Path(job["result"]).write_text(json.dumps(result), encoding="utf-8")
 
 
 def _end_with_the_runner() -> None:
-    from panorama.course.processes import kill_tree
-
     while os.read(0, 4096):  # not sys.stdin: its lock would disturb the interpreter's exit
         continue
     kill_tree(os.getpid())
-
-
-def leave_the_network() -> None:
-    """Move this process, and so its kernel, into a network namespace that holds only the loopback
-    device. Where that is not permitted, put a socket guard on the kernels' PYTHONPATH instead."""
-    os.environ.update(HF_HUB_OFFLINE="1", YOLO_OFFLINE="1")
-    if os.environ.get("PANORAMA_OFFLINE") != "guard" and _own_network_namespace():
-        return
-    paths = [str(Path(__file__).with_name("guard")), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-
-
-def _own_network_namespace() -> bool:
-    """Linux only. Without privileges it takes a user namespace, with this user mapped to itself."""
-    new_user, new_network = 0x10000000, 0x40000000
-    try:
-        import fcntl
-        import socket
-        import struct
-
-        libc, user, group = ctypes.CDLL(None, use_errno=True), os.getuid(), os.getgid()
-        if libc.unshare(new_network) != 0:
-            if libc.unshare(new_user | new_network) != 0:
-                return False
-            Path("/proc/self/setgroups").write_text("deny")
-            Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-            Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device:
-            set_flags, up_and_running = 0x8914, 0x41
-            request = struct.pack("16sh14x", b"lo", up_and_running)
-            fcntl.ioctl(device, set_flags, request)
-    except (OSError, AttributeError, ImportError):
-        return False
-    return True
 
 
 def send(event: str, **details) -> None:
@@ -73,57 +50,61 @@ def send(event: str, **details) -> None:
 
 
 def run_chapter(job: dict) -> dict:
-    """Execute the chapter as the job says. Returns the result; see `runner.Result` for the
-    fields."""
-    import copy
-
-    import nbformat
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
-    from panorama.course import CourseError
-    from panorama.course.chapters import Chapter, code_cells, tags
-    from panorama.course.engine import RunError
-    from panorama.course.exercises import with_proofs
-    from panorama.course.schema import refuse_unknown
-
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)
-    logging.getLogger("traitlets").setLevel(logging.CRITICAL)
+    """Execute the chapter as the job says. Returns the fields of a `runner.Result`."""
     chapter = Chapter(Path(job["root"]), job["chapter"])
-    usage = {"peak_memory_mb": 0, "cpu_seconds": 0.0}
-    result = {"chapter": chapter.name, "ok": False, "error": None, "seconds": 0.0}
-    started = time.monotonic()
     try:
         parameters = {**chapter.course.values(job["profile"]), **job["set"]}
         refuse_unknown(parameters, chapter.parameters, chapter.where)
         nb = copy.deepcopy(chapter.nb)
     except CourseError as error:
-        return {**result, "error": {"kind": "invalid", "message": str(error)}}
+        return {"chapter": chapter.name, "error": {"kind": "invalid", "message": str(error)}}
     for number, cell in enumerate(nb.cells):
-        cell.metadata["course_cell"] = number  # survives papermill's own additions
-    run = [c for c in code_cells(nb) if not tags(c) & set(job["leave_out"])]
-    result.update(cells=len(run), cells_left_out=len(code_cells(nb)) - len(run))
+        cell.metadata["course_cell"] = number  # survives what papermill and the proofs add
+    wanted = [cell for cell in code_cells(nb) if not tags(cell) & set(job["leave_out"])]
+    left_out = len(code_cells(nb)) - len(wanted)
     if job["prove"]:
         with_proofs(nb, job["leave_out"])
-    executed, done = None, 0
+    started = time.monotonic()
+    nb, usage, error = _execute(chapter, nb, parameters, job, len(wanted))
+    seconds = time.monotonic() - started
+    ran = [cell for cell in code_cells(nb) if _is_own(cell) and cell.execution_count is not None]
+    if error is None:
+        error = _over_budget(seconds, usage["cpu_seconds"], job["seconds"])
+        nbformat.write(nb, job["executed"])
+    return {
+        "chapter": chapter.name,
+        "ok": error is None,
+        "error": error,
+        "seconds": round(seconds, 2),
+        **usage,
+        "cells": len(wanted),
+        "cells_run": len(ran),
+        "cells_left_out": left_out,
+        "checks": sum("check" in tags(cell) for cell in ran),
+        "provenance": {"python": platform.python_version(), "versions": versions(ran)},
+    }
+
+
+def _execute(chapter, nb, parameters, job, total):
+    """Papermill's run with our engine: the executed notebook, its usage, and the error or None."""
+    usage = {"peak_memory_mb": 0, "cpu_seconds": 0.0}
+    done, error = 0, None
 
     def on_event(name, **details):
         nonlocal nb, done
-        if name == "usage":
-            usage.update(details)
-        elif name == "notebook":
+        if name == "notebook":
             nb = details["nb"]  # papermill works on a copy, and returns nothing when a cell fails
+        elif name == "usage":
+            usage.update(details)
         elif name == "cell":
             cell = nb.cells[details["index"]]
-            number = cell.metadata.get("course_cell")
-            done += number is not None and "proof" not in cell.metadata
-            send("cell", done=done, total=len(run), **describe(chapter, number, cell.source))
+            done += _is_own(cell)
+            send("cell", done=done, total=total, **describe(chapter, cell))
         else:
             send(name, **details)
 
     try:
-        executed = papermill.execute_notebook(
+        papermill.execute_notebook(
             nb,
             None,
             parameters=parameters,
@@ -136,62 +117,48 @@ def run_chapter(job: dict) -> dict:
             execution_timeout=job["timeout"],
             on_event=on_event,
         )
-    except PapermillExecutionError as error:
-        cell = _cell_that_failed(nb, error)
-        result["error"] = {
-            "kind": "exception",
-            "message": f"{error.ename}: {error.evalue}".strip(),
-            "traceback": "\n".join(error.traceback),
-            **describe(chapter, cell.metadata.get("course_cell"), cell.source),
-        }
-    except RunError as error:
-        result["error"] = {"kind": error.kind, "message": str(error)}
-        if error.cell is not None:
-            number = error.cell.metadata.get("course_cell")
-            result["error"].update(describe(chapter, number, error.cell.source))
-    except (CourseError, DeadKernelError, RuntimeError, ValueError) as error:
-        result["error"] = {"kind": "start", "message": f"{type(error).__name__}: {error}"}
-    seconds = time.monotonic() - started
-    result.update(seconds=round(seconds, 2), **usage)
-    ran = [c for c in code_cells(nb) if c.execution_count is not None]
-    ran = [c for c in ran if "course_cell" in c.metadata and "proof" not in c.metadata]
-    result.update(cells_run=len(ran), checks=sum("check" in tags(c) for c in ran))
-    # A busy machine stretches the wall time but not the CPU time, so both must be over the budget.
-    used = min(seconds, usage["cpu_seconds"])
-    if result["error"] is None and job["seconds"] and used > job["seconds"]:
-        message = f"{seconds:.0f} s ({usage['cpu_seconds']:.0f} s of CPU)"
-        message = f"took {message}; the budget is {job['seconds']:.0f} s"
-        result["error"] = {"kind": "time", "message": message}
-    result["ok"] = result["error"] is None
-    if executed is not None:
-        nbformat.write(executed, job["executed"])
-        result["provenance"] = {"python": platform.python_version(), "versions": versions(ran)}
-    return result
+    except PapermillExecutionError as raised:
+        error = {"kind": "exception", "message": f"{raised.ename}: {raised.evalue}".strip()}
+        error |= {"traceback": "\n".join(raised.traceback), **describe(chapter, _raising(nb))}
+    except RunError as raised:
+        error = {"kind": raised.kind, "message": str(raised)}
+        error |= describe(chapter, raised.cell) if raised.cell is not None else {}
+    except Exception as raised:  # the kernel did not start, say: the runner shows it
+        error = {"kind": "start", "message": f"{type(raised).__name__}: {raised}"}
+    return nb, usage, error
 
 
-def describe(chapter, number: int | None, source: str) -> dict:
-    """Where a cell stands: its number among the code cells (from 1), its line, its source."""
+def _is_own(cell) -> bool:
+    """True for a cell of the page, False for one that papermill or the proofs added."""
+    return "course_cell" in cell.metadata and "proof" not in cell.metadata
+
+
+def _raising(nb):
+    """The cell that raised; papermill's own index counts the marker cells that it inserts."""
+    code = [cell for cell in nb.cells if cell.cell_type == "code"]
+    return next(c for c in code if any(o.output_type == "error" for o in c.outputs))
+
+
+def _over_budget(seconds: float, cpu_seconds: float, budget: float) -> dict | None:
+    """A busy machine stretches the wall time but not the CPU time: both must be over the budget."""
+    if min(seconds, cpu_seconds) <= budget:
+        return None
+    used = f"{seconds:.0f} s ({cpu_seconds:.0f} s of CPU)"
+    return {"kind": "time", "message": f"took {used}; the budget is {budget:.0f} s"}
+
+
+def describe(chapter: Chapter, cell) -> dict:
+    """Where a cell stands: its number among the code cells (from 1), its line, its source. The cell
+    that papermill adds for the parameters has the number 0."""
+    number = cell.metadata.get("course_cell")
     if number is None:
-        return {"cell": 0, "line": 1, "source": source}
-    cells = chapter.nb.cells[: number + 1]
-    count = sum(cell.cell_type == "code" for cell in cells)
-    return {"cell": count, "line": chapter.lines[number], "source": source}
-
-
-def _cell_that_failed(nb, error):
-    """The cell of `nb` that raised: papermill's own index counts the marker cells it inserted."""
-    for cell in nb.cells:
-        if cell.cell_type == "code" and any(o.output_type == "error" for o in cell.outputs):
-            return cell
-    return nb.cells[min(error.cell_index, len(nb.cells) - 1)]
+        return {"cell": 0, "line": 1, "source": cell.source}
+    count = sum(other.cell_type == "code" for other in chapter.nb.cells[: number + 1])
+    return {"cell": count, "line": chapter.lines[number], "source": cell.source}
 
 
 def versions(cells) -> dict[str, str]:
     """Distribution versions of the packages that the cells import, without the standard library."""
-    from importlib import metadata
-
-    from panorama.course.sources import imports
-
     names = {name for cell in cells for name, _ in imports(cell.source)}
     distributions = metadata.packages_distributions()
     found = {}
