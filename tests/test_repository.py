@@ -275,6 +275,14 @@ def test_commit_hooks_and_make_check_run_the_same_commands():
     assert {hook["entry"] for hook in repo["hooks"]} == by_make
 
 
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
+def test_ruff_finds_nothing(command):
+    result = subprocess.run(
+        [BIN / "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def steps(workflow: Path) -> list[dict]:
     jobs = yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"]
     return [step for job in jobs.values() for step in job["steps"]]
