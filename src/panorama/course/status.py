@@ -84,7 +84,9 @@ def show(root: Path, as_markdown: bool) -> None:
     if as_markdown:
         print(markdown(root))
         return
-    table = Table(*COLUMNS)
+    table = Table()
+    for name in COLUMNS:
+        table.add_column(name, no_wrap=name in ("chapter", "recorded", "seconds"))
     for row in status_rows(root):
         table.add_row(*cells(row), style="yellow" if row["stale"] else None)
     Console().print(table)
