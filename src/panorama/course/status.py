@@ -86,7 +86,7 @@ def show(root: Path, as_markdown: bool) -> None:
         return
     table = Table()
     for name in COLUMNS:
-        table.add_column(name, no_wrap=name in ("chapter", "recorded", "seconds"))
+        table.add_column(name, no_wrap=name != "device")
     for row in status_rows(root):
         table.add_row(*cells(row), style="yellow" if row["stale"] else None)
     Console().print(table)
