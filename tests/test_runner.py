@@ -308,7 +308,10 @@ def waiting_run(book):
     book.add("demo/waits", ([], wait))
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     command = [sys.executable, "-m", "panorama.cli", "run"]
-    process = subprocess.Popen(command, cwd=book.root, stderr=subprocess.PIPE, text=True)
+    folder = {**os.environ, "TMPDIR": str(book.root)}  # a killed command cannot tidy up
+    process = subprocess.Popen(
+        command, cwd=book.root, env=folder, stderr=subprocess.PIPE, text=True
+    )
     try:
         ready, _, _ = select.select([reader], [], [], 30)
         assert ready, "the chapter did not start"

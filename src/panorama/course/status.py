@@ -77,16 +77,17 @@ def markdown(root: Path) -> str:
 
 
 def show(root: Path, as_markdown: bool) -> None:
-    """Print the table."""
+    """Print the table; the device only where there is room for it."""
     from rich.console import Console
     from rich.table import Table
 
     if as_markdown:
         print(markdown(root))
         return
-    table = Table()
-    for name in COLUMNS:
-        table.add_column(name, no_wrap=name != "device")
+    console = Console()
+    shown = [n for n, name in enumerate(COLUMNS) if name != "device" or console.width >= 110]
+    table = Table(*[COLUMNS[n] for n in shown])
     for row in status_rows(root):
-        table.add_row(*cells(row), style="yellow" if row["stale"] else None)
-    Console().print(table)
+        text = cells(row)
+        table.add_row(*[text[n] for n in shown], style="yellow" if row["stale"] else None)
+    console.print(table)
