@@ -258,9 +258,13 @@ def words(text: str) -> int:
 
 
 def count_cells(cells) -> int:
-    """Code cells, where neighbours that differ in framework only (a pair of tabs) count once."""
-    number, previous = 0, set()
+    """Code cells, where neighbours that differ in framework only (a pair of tabs) count once, and
+    an exercise's solution (hidden behind a click) and the check after it do not count."""
+    number, previous, solution = 0, set(), False
     for cell in cells:
+        solution = "solution" in tags(cell) or (solution and "check" in tags(cell))
+        if solution:
+            continue
         own = tags(cell) & set(FRAMEWORKS)
         if not (len(own) == len(previous) == 1 and own != previous):
             number += 1
