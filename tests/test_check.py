@@ -106,6 +106,7 @@ def test_a_sound_chapter_gives_no_finding(book):
             {"plain": [([], "x = 8\n" * 41)] + [([], "x = 8")] * 9},
             "41 lines in one cell",
         ),
+        ({"plain": [([], "x = " + "8" * 97)] + [([], "x = 8")] * 9}, "101 characters in a line"),
         ({"plain": [([], "x = 8\n" * 13)] * 20}, "the median cell has 13 lines; at most 12"),
         ({"check": (["check"], "assert x")}, "0 cells with `deterministic: true`"),
         ({"figures": [([], "x = 8")] * 3}, "0 figures with caption; a chapter has at least 3"),
@@ -212,6 +213,11 @@ def test_a_pair_of_tabs_counts_as_one_cell(book):
         "demo/one", *[(t, "x") for t in ([], ["pytorch"], ["tensorflow"], ["pytorch"])]
     )
     assert check.count_cells(chapter.nb.cells) == 3
+
+
+def test_a_solution_and_its_check_are_not_counted_among_the_cells(book):
+    cells = [(["check"], "assert x"), (["solution"], "x = 1"), (["check"], "assert x"), ([], "x")]
+    assert check.count_cells(book.add("demo/one", *cells).nb.cells) == 2
 
 
 def test_a_stub_replaces_the_solution_at_its_indentation():

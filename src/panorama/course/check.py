@@ -23,7 +23,7 @@ from panorama.course.schema import TAGS, refuse_unknown
 # The budgets of STYLE for chapters; pages of `part: front` are exempt.
 WORDS = (2000, 4500)
 CODE_CELLS = (15, 40)
-MEDIAN_LINES, MAX_LINES = 12, 40
+MEDIAN_LINES, MAX_LINES, COLUMNS = 12, 40, 100
 FIGURES, REFERENCES, EXERCISES = 3, 5, 4
 DETERMINISTIC = 1  # cells whose printed text the tests compare with the recording
 
@@ -153,6 +153,9 @@ def _cell(line: int, cell) -> Iterator[Finding]:
         yield line, "a check cell asserts or compares; this one cannot fail"
     if len(cell.source.splitlines()) > MAX_LINES:
         yield line, f"{len(cell.source.splitlines())} lines in one cell; at most {MAX_LINES}"
+    for at, text in enumerate(cell.source.splitlines()):
+        if len(text) > COLUMNS and "remove-cell" not in own:
+            yield line + at, f"{len(text)} characters in a line of code; at most {COLUMNS}"
     for message, at in sources.unsafe_loads(cell.source):
         yield line + at - 1, f"{message}; use safetensors, or weights_only=True"
     for key in sorted(set(cell.metadata) - {"tags", "mystnb", "deterministic"}):
