@@ -37,7 +37,7 @@ lock: $(READY)  ## resolve pyproject.toml again; commit the result
 	  --upgrade --quiet --output-file requirements.txt
 
 clean:  ## remove what was built, keep the environment
-	rm -rf _build book/_static/mathjax .pytest_cache .ruff_cache
+	rm -rf _build .pytest_cache .ruff_cache
 
 setup: $(READY) $(WEB)  ## only the environment
 
