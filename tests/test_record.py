@@ -76,6 +76,17 @@ def test_a_chapter_that_fails_keeps_its_old_recording(book):
     assert chapter.notebook.read_text() == before
 
 
+def test_a_refused_recording_keeps_what_was_executed(book):
+    noisy = ([], "import sys; print('oh', file=sys.stderr)")
+    chapter = book.add("demo/one", noisy, *CELLS, course={"frameworks": []})
+    (result,) = recording.record([chapter], Options())
+    assert result.error["kind"] == "record"
+    assert "kept: _build/refused/demo/one.ipynb" in result.error["message"]
+    kept = nbformat.read(chapter.root / "_build/refused/demo/one.ipynb", as_version=4)
+    assert any(cell.get("execution_count") for cell in kept.cells)
+    assert not chapter.notebook.exists()
+
+
 def test_gpu_outputs_survive_a_default_recording_and_are_all_that_a_full_one_writes(book):
     chapter = book.add("demo/one", *CELLS)
     write_recording(chapter, executed(chapter, {1: "default", 2: "no"}), facts(chapter))

@@ -33,7 +33,7 @@ def record(chapters: list[Chapter], options: runner.Options, listen=None) -> lis
     The default profile writes the outputs of all cells that ran, and keeps those of `gpu` cells
     whose source has not changed. The full profile writes those of `gpu` cells only. A chapter that
     fails, or whose outputs are not fit to be kept, leaves its notebook as it was, and its result
-    says why.
+    says why; what was executed is then found in _build/refused.
     """
     if options.profile not in ("default", "full"):
         raise CourseError(f"cannot record profile {options.profile}; valid are: default, full")
@@ -54,11 +54,15 @@ def record(chapters: list[Chapter], options: runner.Options, listen=None) -> lis
         def write(event, chapter, details):
             result = details.get("result")
             if event == "end" and result.ok:
+                path = options.keep / f"{chapter.name}.ipynb"
                 try:
-                    executed = read_notebook(options.keep / f"{chapter.name}.ipynb")
+                    executed = read_notebook(path)
                     write_recording(chapter, executed, provenance(result, chapter, options, device))
                 except CourseError as error:
-                    result.ok, result.error = False, {"kind": "record", "message": str(error)}
+                    kept = Path("_build") / "refused" / f"{chapter.name}.ipynb"
+                    write_atomically(chapter.root / kept, path.read_text(encoding="utf-8"))
+                    message = f"{error} (the executed notebook is kept: {kept})"
+                    result.ok, result.error = False, {"kind": "record", "message": message}
             if listen:
                 listen(event, chapter, details)
 
