@@ -8,7 +8,7 @@ from panorama.course import check, sources
 from panorama.course.chapters import Chapter, code_hash, pair, paired, to_text
 from panorama.course.exercises import has_markers, stub
 
-INSTALL = check.INSTALL.format(url="https://example.org/book")
+INSTALL = check.INSTALL.format(extras="data", url="https://example.org/book")
 FIGURE = {"mystnb": {"figure": {"caption": "What to see."}, "image": {"alt": "A line that rises."}}}
 SOLUTION = "def f(x):\n    ### BEGIN SOLUTION\n    return x + 1\n    ### END SOLUTION"
 CITES = " ".join(f"{{cite}}`key{n}`" for n in range(5))
@@ -63,6 +63,24 @@ def test_a_sound_chapter_gives_no_finding(book):
     assert found(book, *sound()) == []
 
 
+def test_the_install_line_has_the_extras_of_the_chapter(book):
+    install = INSTALL.replace("[data]", "[data,scikit]")
+    imports = ([], "import torch\nimport sklearn\nimport tensorflow as tf")
+    cells = sound(install=(["remove-cell"], install), imports=imports)
+    assert found(book, *cells, course={"extras": ["scikit"]}) == []
+    (message,) = found(
+        book, *sound(imports=imports), course={"extras": ["scikit"]}, name="demo/two"
+    )
+    assert "must be the Colab install" in message
+    (message,) = found(
+        book,
+        *sound(install=(["remove-cell"], install)),
+        course={"extras": ["scikit"]},
+        name="demo/three",
+    )
+    assert "course.extras names scikit, but no cell imports what it brings" in message
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -93,6 +111,10 @@ def test_a_sound_chapter_gives_no_finding(book):
         (
             {"imports": ([], "import keras\nfrom diffusers import X")},
             "keras is imported before torch",
+        ),
+        (
+            {"imports": ([], "import torch\nimport onnx, onnxruntime\nimport tensorflow as tf")},
+            "course.extras lacks onnx, which onnx, onnxruntime comes with",
         ),
         ({"check": (["check"], "import pickle\nassert x")}, "pickle unpickles"),
         ({"check": (["check"], "assert torch.load(x)")}, "torch.load without weights_only=True"),

