@@ -33,8 +33,11 @@ RAW = re.compile(r"```\s*\{|:::|\{[a-z][a-z:_-]*\}`|\{glue|\{code-cell|^\+\+\+",
 def contents():
     """The pages of `_toc.yml`, in their order."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    parts = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    return [toc["root"], *parts]
+    found = [toc["root"]]
+    for part in toc["parts"]:
+        for entry in part["chapters"]:
+            found += [entry["file"], *(section["file"] for section in entry.get("sections", []))]
+    return found
 
 
 PAGES = contents()

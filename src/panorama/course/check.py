@@ -116,7 +116,8 @@ def _front_matter(chapter: Chapter, code) -> Iterator[Finding]:
         except CourseError as error:
             yield 1, str(error).removeprefix(f"{chapter.where}: ")
     folder = chapter.name.rpartition("/")[0]
-    if folder and course.part != folder.partition("/")[0]:
+    opens_a_part = front and chapter.name.endswith("/index")
+    if folder and not opens_a_part and course.part != folder.partition("/")[0]:
         yield 1, f"course.part is {course.part}, but the page stands in book/{folder}/"
     if not front and not course.outcomes:
         yield 1, "course.outcomes: a chapter says what its reader can do afterwards"
