@@ -7,6 +7,7 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
+import warnings
 
 # Set only where the reader has not chosen otherwise.
 SWITCHES = {
@@ -96,6 +97,8 @@ def prepare():
         raise ImportError(IMPORT_PANORAMA_FIRST)
     for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)
+    # tqdm's, in a kernel without ipywidgets: the bar is drawn as text then, which is what we want.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     _keep_freed_memory()
     if not any(isinstance(finder, TritonFirst) for finder in sys.meta_path):
         sys.meta_path.insert(0, TritonFirst())
