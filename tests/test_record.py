@@ -87,6 +87,18 @@ def test_a_refused_recording_keeps_what_was_executed(book):
     assert not chapter.notebook.exists()
 
 
+def test_a_run_over_its_budget_keeps_what_was_executed_too(book):
+    busy = ([], "import time\nwhile time.process_time() < 2:\n    pass")
+    budget = {"budget": {"seconds": 1, "reason": "a test of budgets"}}
+    chapter = book.add("demo/slow", busy, course=budget)
+    (result,) = recording.record([chapter], Options(timeout=120))
+    assert result.error["kind"] == "time"
+    assert "kept: _build/refused/demo/slow.ipynb" in result.error["message"]
+    kept = nbformat.read(chapter.root / "_build/refused/demo/slow.ipynb", as_version=4)
+    assert any(cell.get("execution_count") for cell in kept.cells)
+    assert not chapter.notebook.exists()
+
+
 def test_gpu_outputs_survive_a_default_recording_and_are_all_that_a_full_one_writes(book):
     chapter = book.add("demo/one", *CELLS)
     write_recording(chapter, executed(chapter, {1: "default", 2: "no"}), facts(chapter))

@@ -52,17 +52,17 @@ def record(chapters: list[Chapter], options: runner.Options, listen=None) -> lis
         options.keep = Path(folder)
 
         def write(event, chapter, details):
-            result = details.get("result")
+            result, path = details.get("result"), options.keep / f"{chapter.name}.ipynb"
             if event == "end" and result.ok:
-                path = options.keep / f"{chapter.name}.ipynb"
                 try:
                     executed = read_notebook(path)
                     write_recording(chapter, executed, provenance(result, chapter, options, device))
                 except CourseError as error:
-                    kept = Path("_build") / "refused" / f"{chapter.name}.ipynb"
-                    write_atomically(chapter.root / kept, path.read_text(encoding="utf-8"))
-                    message = f"{error} (the executed notebook is kept: {kept})"
-                    result.ok, result.error = False, {"kind": "record", "message": message}
+                    result.ok, result.error = False, {"kind": "record", "message": str(error)}
+            if event == "end" and not result.ok and path.is_file():
+                kept = Path("_build") / "refused" / f"{chapter.name}.ipynb"
+                write_atomically(chapter.root / kept, path.read_text(encoding="utf-8"))
+                result.error["message"] += f" (the executed notebook is kept: {kept})"
             if listen:
                 listen(event, chapter, details)
 
