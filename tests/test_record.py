@@ -76,25 +76,22 @@ def test_a_chapter_that_fails_keeps_its_old_recording(book):
     assert chapter.notebook.read_text() == before
 
 
-def test_a_refused_recording_keeps_what_was_executed(book):
-    noisy = ([], "import sys; print('oh', file=sys.stderr)")
-    chapter = book.add("demo/one", noisy, *CELLS, course={"frameworks": []})
-    (result,) = recording.record([chapter], Options())
-    assert result.error["kind"] == "record"
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [
+        ("record", "import sys; print('oh', file=sys.stderr)"),
+        ("time", "import time\nwhile time.process_time() < 2:\n    pass"),
+    ],
+)
+def test_a_refused_recording_keeps_what_was_executed(book, kind, source):
+    course = {"frameworks": []}
+    if kind == "time":
+        course["budget"] = {"seconds": 1, "reason": "a test of budgets"}
+    chapter = book.add("demo/one", ([], source), course=course)
+    (result,) = recording.record([chapter], Options(timeout=120))
+    assert result.error["kind"] == kind
     assert "kept: _build/refused/demo/one.ipynb" in result.error["message"]
     kept = nbformat.read(chapter.root / "_build/refused/demo/one.ipynb", as_version=4)
-    assert any(cell.get("execution_count") for cell in kept.cells)
-    assert not chapter.notebook.exists()
-
-
-def test_a_run_over_its_budget_keeps_what_was_executed_too(book):
-    busy = ([], "import time\nwhile time.process_time() < 2:\n    pass")
-    budget = {"budget": {"seconds": 1, "reason": "a test of budgets"}}
-    chapter = book.add("demo/slow", busy, course=budget)
-    (result,) = recording.record([chapter], Options(timeout=120))
-    assert result.error["kind"] == "time"
-    assert "kept: _build/refused/demo/slow.ipynb" in result.error["message"]
-    kept = nbformat.read(chapter.root / "_build/refused/demo/slow.ipynb", as_version=4)
     assert any(cell.get("execution_count") for cell in kept.cells)
     assert not chapter.notebook.exists()
 
