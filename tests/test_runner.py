@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from panorama.course import CourseError, offline, runner, worker
+from panorama.course import CourseError, offline, processes, runner, worker
 from panorama.course.runner import Options
 
 MEMORY_MB = 400
@@ -353,3 +353,25 @@ def test_the_report_holds_every_result(faults, tmp_path):
     assert report["profile"] == "tiny"
     assert report["ok"] is False
     assert [c["chapter"] for c in report["chapters"] if c["ok"]] == ["demo/well", "demo/well_too"]
+
+
+FORK = """import os, time
+held = bytearray(b"x" * 200_000_000)
+if all(os.fork() for _ in range(2)):
+    print("ready", flush=True)
+time.sleep(60)"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which memory is shared")
+def test_memory_that_a_process_shares_with_its_children_counts_once():
+    parent = subprocess.Popen([sys.executable, "-c", FORK], stdout=subprocess.PIPE, text=True)
+    try:
+        assert parent.stdout.readline() == "ready\n"
+        monitor = processes.Monitor(parent.pid, limit_mb=None)
+        monitor.sample()
+        assert len(psutil.Process(parent.pid).children()) == 2
+        assert 200 < monitor.peak_mb < 400
+    finally:
+        processes.kill_tree(parent.pid)
+        parent.wait()
+        parent.stdout.close()
