@@ -70,6 +70,15 @@ class Result:
     provenance: dict = field(default_factory=dict)
 
 
+def budget_memory(chapter: Chapter, options: Options) -> float | None:
+    """The memory budget of a chapter in this profile, in MB; None for no limit."""
+    if options.memory_mb:
+        return options.memory_mb
+    if options.profile == "default" and chapter.course.budget:
+        return chapter.course.budget.memory_mb
+    return MEMORY_MB[options.profile]
+
+
 def budget_seconds(chapter: Chapter, options: Options) -> float:
     """The time budget of a chapter in this profile, `slack` included."""
     both = set(FRAMEWORKS) <= set(chapter.course.frameworks) & set(options.frameworks)
@@ -228,7 +237,7 @@ class _Runner:
             "prove": options.prove,
             "seconds": seconds,
             "timeout": timeout,
-            "memory_mb": options.memory_mb or MEMORY_MB[options.profile],
+            "memory_mb": budget_memory(chapter, options),
             "executed": str(keep),
             "folder": str(scratch),  # a chapter depends on no file of the checkout, as in Colab
             "result": str(folder / "result.json"),

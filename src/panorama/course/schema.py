@@ -19,9 +19,10 @@ class _Strict(BaseModel):
 
 
 class Budget(_Strict):
-    """A longer default run than usual, with the reason."""
+    """A longer or larger default run than usual, with the reason."""
 
     seconds: int = Field(gt=0, le=600)
+    memory_mb: int = Field(default=6000, ge=6000, le=8000)
     reason: str = Field(min_length=10)
 
 
