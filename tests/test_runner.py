@@ -375,3 +375,11 @@ def test_memory_that_a_process_shares_with_its_children_counts_once():
         processes.kill_tree(parent.pid)
         parent.wait()
         parent.stdout.close()
+
+
+def test_a_chapter_may_declare_more_memory_for_its_default_run(book):
+    budget = {"seconds": 300, "memory_mb": 7000, "reason": "it exports a large network"}
+    chapter = book.add("demo/large", ([], "x = 1"), course={"budget": budget})
+    assert runner.budget_memory(chapter, Options(profile="default")) == 7000
+    assert runner.budget_memory(chapter, Options(profile="tiny")) == 3000
+    assert runner.budget_memory(chapter, Options(profile="default", memory_mb=400)) == 400
