@@ -5,7 +5,15 @@ import json
 import pytest
 
 from panorama.course import check, sources
-from panorama.course.chapters import Chapter, code_hash, pair, paired, to_text
+from panorama.course.chapters import (
+    Chapter,
+    code_cells,
+    code_hash,
+    pair,
+    paired,
+    tags,
+    to_text,
+)
 from panorama.course.exercises import has_markers, stub
 
 INSTALL = check.INSTALL.format(extras="data", url="https://example.org/book")
@@ -53,6 +61,8 @@ def found(book, *cells, course=None, name="demo/one"):
     chapter = book.add(name, *cells, course=COURSE | (course or {}))
     nb = paired(chapter)
     nb.metadata["recorded"] = {"default": {"code": code_hash(nb)}}
+    for number, cell in enumerate(code_cells(nb), start=1):
+        cell.execution_count = None if "gpu" in tags(cell) else number
     chapter.notebook.parent.mkdir(parents=True, exist_ok=True)
     chapter.notebook.write_text(to_text(nb))
     pair(chapter)

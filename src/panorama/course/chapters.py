@@ -165,9 +165,11 @@ def code_hash(nb, profile: str = "default") -> str:
 
 
 def is_stale(nb) -> bool:
-    """True if the notebook was never recorded, or its code has changed since."""
+    """True if the notebook was never recorded, its code has changed since, or a cell has lost its
+    output (`pair` drops it when the code changes; changing the code back does not restore it)."""
     recorded = nb.metadata.get("recorded", {}).get("default", {})
-    return recorded.get("code") != code_hash(nb)
+    ran = all(cell.execution_count or "gpu" in tags(cell) for cell in code_cells(nb))
+    return recorded.get("code") != code_hash(nb) or not ran
 
 
 def write_atomically(path: Path, text: str) -> None:

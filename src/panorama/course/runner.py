@@ -74,7 +74,7 @@ def budget_memory(chapter: Chapter, options: Options) -> float | None:
     """The memory budget of a chapter in this profile, in MB; None for no limit."""
     if options.memory_mb:
         return options.memory_mb
-    if options.profile == "default" and chapter.course.budget:
+    if options.profile == "default" and chapter.course.budget and chapter.course.budget.memory_mb:
         return chapter.course.budget.memory_mb
     return MEMORY_MB[options.profile]
 

@@ -22,7 +22,7 @@ class Budget(_Strict):
     """A longer or larger default run than usual, with the reason."""
 
     seconds: int = Field(gt=0, le=600)
-    memory_mb: int = Field(default=6000, ge=6000, le=12000)
+    memory_mb: int | None = Field(default=None, gt=0, le=9000)
     reason: str = Field(min_length=10)
 
 
