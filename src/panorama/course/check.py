@@ -33,6 +33,8 @@ if importlib.util.find_spec("panorama") is None:
 
 # Packages that a chapter may import only with the extra that installs them.
 EXTRAS = {
+    "diffusers": "generative",
+    "torchmetrics": "generative",
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "onnxscript": "onnx",

@@ -43,7 +43,7 @@ class Course(_Strict):
     minutes: int = Field(gt=0, le=600)
     frameworks: list[Literal["pytorch", "tensorflow"]] = []
     data: list[str] = []
-    extras: list[Literal["onnx", "pretrained", "language", "scikit"]] = []
+    extras: list[Literal["generative", "onnx", "pretrained", "language", "scikit"]] = []
     parameters: Parameters = Parameters()
     budget: Budget | None = None
     licences: list[str] = []
