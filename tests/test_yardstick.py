@@ -137,6 +137,13 @@ def test_features_are_the_same_for_bytes_and_floats_and_for_each_image_alone(clo
     assert yardstick.features(images[2:]) == pytest.approx(rows[2:], abs=1e-5)
 
 
+def test_features_of_another_network_need_its_weights_only(clothes):
+    halved = {name: value / 2 for name, value in yardstick._weights().items()}
+    rows = yardstick.features(clothes.x_test[:3])
+    assert yardstick.features(clothes.x_test[:3], yardstick._weights()) == pytest.approx(rows)
+    assert np.abs(yardstick.features(clothes.x_test[:3], halved) - rows).max() > 0.1
+
+
 def test_the_numpy_classifier_computes_what_pytorch_computes(clothes):
     torch = pytest.importorskip("torch")
     w = {name: torch.from_numpy(value) for name, value in yardstick._weights().items()}

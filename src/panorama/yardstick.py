@@ -13,13 +13,15 @@ import numpy as np
 from panorama._arrays import to_numpy
 
 
-def features(images) -> np.ndarray:
+def features(images, weights: dict[str, np.ndarray] | None = None) -> np.ndarray:
     """The classifier's 64 features of each image, (N, 64) float32.
 
     `images`: (N, 28, 28), uint8 from 0 to 255 or floating point from 0 to 1, of any framework.
+    `weights`: those of another network of the same layers, under the names of the stored ones.
     Raises ValueError for another shape or range.
     """
-    return np.concatenate([_forward(part)[0] for part in _batches(images)])
+    weights = weights or _weights()
+    return np.concatenate([_forward(part, weights)[0] for part in _batches(images)])
 
 
 def probabilities(images) -> np.ndarray:
@@ -27,7 +29,7 @@ def probabilities(images) -> np.ndarray:
 
     `images` as for `features`.
     """
-    logits = np.concatenate([_forward(part)[1] for part in _batches(images)])
+    logits = np.concatenate([_forward(part, _weights())[1] for part in _batches(images)])
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
@@ -202,9 +204,8 @@ def _batches(images):
         yield images[start : start + 500, :, :, None].astype(np.float32) / scale
 
 
-def _forward(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _forward(x: np.ndarray, w: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, 64) and logits (N, 10) of images (N, 28, 28, 1)."""
-    w = _weights()
     x = _pool(_convolution(x, w["kernel_1"], w["bias_1"]))  # (N, 14, 14, 16)
     x = _pool(_convolution(x, w["kernel_2"], w["bias_2"]))  # (N, 7, 7, 32)
     x = _convolution(x, w["kernel_3"], w["bias_3"])  # (N, 7, 7, 64)

