@@ -62,6 +62,7 @@ def test_helpers_and_bundled_data_work_with_numpy_and_matplotlib_only(bare):
         "panorama.learning_curves({'a': [1, 2], 'b': [2, 3]}, 'loss').figure.savefig('c.png')\n"
         "panorama.compare(data.x_test, data.x_test, what='images')\n"
         "panorama.glue('n', 1)\n"
+        "assert (panorama.example('serving') / 'service.py').is_file()\n"
         "print(data.x_train.shape)"
     )
     assert result.returncode == 0, result.stderr

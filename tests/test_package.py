@@ -493,3 +493,9 @@ def test_label_lines_puts_a_free_label_at_its_line_and_skips_unnamed_lines():
 def test_learning_curves_need_values():
     with pytest.raises(ValueError, match="at least one value"):
         panorama.learning_curves({"a": []}, ylabel="loss")
+
+
+def test_an_example_is_found_and_an_unknown_one_says_which_there_are():
+    assert (panorama.example("serving") / "service.py").is_file()
+    with pytest.raises(ValueError, match=r"no example named 'cooking': there are .*serving"):
+        panorama.example("cooking")

@@ -1,10 +1,14 @@
 """What `panorama record` and `panorama pair` write into `notebooks/`, and what they leave alone."""
 
+import base64
 import copy
+import io
 import os
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from panorama.course import CourseError
 from panorama.course import record as recording
@@ -238,3 +242,27 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_large_figure_is_stored_with_256_colours_and_looks_the_same():
+    columns = np.linspace(0, 255, 300)
+    smooth = np.stack([columns + 0 * columns[:, None], columns[:, None] + 0 * columns], axis=2)
+    noise = np.random.default_rng(0).integers(0, 8, (300, 300, 4))
+    pixels = np.concatenate([smooth, 90 + 0 * smooth[..., :1], 255 + 0 * smooth[..., :1]], axis=2)
+    pixels = (pixels - noise).clip(0, 255).astype(np.uint8)
+    pixels[..., 3] = 255
+    large, small = encoded(pixels), encoded(pixels[:10, :10])
+    outputs = [nbformat.v4.new_output("display_data", {"image/png": p}) for p in (large, small)]
+    recording.with_palettes(outputs)
+    stored = outputs[0].data["image/png"]
+    assert len(stored) < 0.6 * len(large)
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(stored))).convert("RGB"))
+    assert picture.shape == (300, 300, 3)
+    assert np.abs(picture.astype(int) - pixels[..., :3]).mean() < 12
+    assert outputs[1].data["image/png"] == small
+
+
+def encoded(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

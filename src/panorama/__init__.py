@@ -12,6 +12,7 @@ _environment.prepare()
 from panorama import data  # noqa: E402
 from panorama.comparison import compare  # noqa: E402
 from panorama.devices import device  # noqa: E402
+from panorama.examples import example  # noqa: E402
 from panorama.glueing import glue  # noqa: E402
 from panorama.parameters import parameter_table  # noqa: E402
 from panorama.plotting import (  # noqa: E402
@@ -28,6 +29,7 @@ __all__ = [
     "compare",
     "data",
     "device",
+    "example",
     "glue",
     "image_grid",
     "label_lines",
