@@ -35,6 +35,9 @@ lock: $(READY)  ## resolve pyproject.toml again; commit the result
 	$(BIN)/uv pip compile pyproject.toml --extra all --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	  --upgrade --quiet --output-file requirements.txt
+	cd examples/serving && $(abspath $(BIN))/uv pip compile requirements.in \
+	  --constraint ../../requirements.txt --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --custom-compile-command "make lock" --quiet --output-file requirements.txt
 
 clean:  ## remove what was built, keep the environment
 	rm -rf _build .pytest_cache .ruff_cache
