@@ -326,7 +326,7 @@ def waiting_run(book):
 def test_ctrl_c_stops_the_kernels(book):
     with waiting_run(book) as (process, kernel):
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=60)
         assert process.returncode == 130
         assert "interrupted" in stderr
         assert "Traceback" not in stderr
