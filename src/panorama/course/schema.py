@@ -1,9 +1,9 @@
 """The front matter of a chapter (`course:`), its cell tags, and their limits."""
 
 import ast
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from panorama.course import FRAMEWORKS, CourseError
 
@@ -60,12 +60,6 @@ class Parameters(_Strict):
     full: dict[str, Any] = {}
 
 
-def _extra(name: str) -> str:
-    if name not in EXTRAS.values():
-        raise ValueError(f"not an extra of a chapter: {', '.join(sorted(set(EXTRAS.values())))}")
-    return name
-
-
 class Course(_Strict):
     """The `course:` block of a chapter's front matter. DESIGN and CONTRIBUTING explain the
     fields."""
@@ -76,7 +70,7 @@ class Course(_Strict):
     minutes: int = Field(gt=0, le=600)
     frameworks: list[Literal["pytorch", "tensorflow"]] = []
     data: list[str] = []
-    extras: list[Annotated[str, AfterValidator(_extra)]] = []
+    extras: list[Literal[*sorted(set(EXTRAS.values()))]] = []
     parameters: Parameters = Parameters()
     budget: Budget | None = None
     licences: list[str] = []
