@@ -249,6 +249,22 @@ def test_no_page_is_wider_than_a_phone(visit):
     assert wide == {}
 
 
+def test_a_table_in_an_output_keeps_its_columns_on_a_phone(visit):
+    phone = visit(viewport={"width": 390, "height": 844})
+    script = """[...document.querySelectorAll('.cell_output pre')].map(pre => [
+        pre.textContent, getComputedStyle(pre).whiteSpace,
+        pre.scrollWidth > pre.clientWidth, pre.tabIndex])"""
+    tables = 0
+    for page in PAGES:
+        for text, space, scrolls, focus in phone.open(page).evaluate(script):
+            rows = [line for line in text.split("\n") if re.search(r" {2,}\S", line.strip())]
+            table = len(rows) > 2
+            assert space == ("pre" if table else "pre-wrap"), f"{page}: {text[:200]}"
+            assert not scrolls or focus == 0, f"{page}: the keyboard cannot scroll {text[:200]}"
+            tables += table
+    assert tables > 0
+
+
 def test_mathematics_is_rendered_without_a_network(visit):
     if not (SITE / "_static" / "mathjax").is_dir():
         pytest.skip("built without npm: mathematics comes from a CDN")

@@ -1,4 +1,5 @@
-// Mends what the theme and docutils tell assistive technology (found by axe, WCAG 2 A and AA).
+// Mends what the theme and docutils tell assistive technology (found by axe, WCAG 2 A and AA),
+// and marks outputs that are tables.
 function mend() {
   // The text of these controls names them; a different aria-label hides it (WCAG 2.5.3).
   document.querySelectorAll("details.hide > summary, .search-button-field").forEach((control) => {
@@ -14,6 +15,12 @@ function mend() {
   // docutils gives bibliographies a list role without list items, and a role that ARIA dropped.
   document.querySelectorAll(".citation-list[role], .citation[role]").forEach((entry) => {
     entry.removeAttribute("role");
+  });
+  // On a phone, text in an output wraps; a table keeps its columns, scrolls, and takes the focus.
+  document.querySelectorAll(".cell_output pre").forEach((output) => {
+    const rows = output.textContent.split("\n").filter((line) => / {2,}\S/.test(line.trim()));
+    output.classList.toggle("columns", rows.length > 2);
+    if (rows.length > 2) output.tabIndex = 0;
   });
 }
 document.addEventListener("DOMContentLoaded", mend);
