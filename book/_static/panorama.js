@@ -16,11 +16,13 @@ function mend() {
   document.querySelectorAll(".citation-list[role], .citation[role]").forEach((entry) => {
     entry.removeAttribute("role");
   });
-  // On a phone, text in an output wraps; a table keeps its columns, scrolls, and takes the focus.
+  // On a phone, text in an output wraps; a table keeps its columns and scrolls. Where it may, it takes
+  // the keyboard's focus; the theme has looked before the class was there, and looks again on resize.
   document.querySelectorAll(".cell_output pre").forEach((output) => {
     const rows = output.textContent.split("\n").filter((line) => / {2,}\S/.test(line.trim()));
     output.classList.toggle("columns", rows.length > 2);
-    if (rows.length > 2) output.tabIndex = 0;
+    const hidden = !output.clientWidth; // in a tab that is not shown
+    if (rows.length > 2 && (hidden || output.scrollWidth > output.clientWidth)) output.tabIndex = 0;
   });
 }
 document.addEventListener("DOMContentLoaded", mend);
